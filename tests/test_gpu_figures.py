@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +57,7 @@ def _varlen(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
 
 
-@pytest.mark.parametrize(("part", "fake"), [("prefill", _kernel), ("varlen", _varlen)])
+@pytest.mark.parametrize(("part", "fake"), [("prefill", _kernel), ("varlen", _varlen), ("decode", _kernel)])
 @pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (1.05, True)])
 def test_a_variant_that_is_wrong_everywhere_is_found(
     part: str,
@@ -172,3 +175,117 @@ def test_what_there_is_no_time_for_is_named() -> None:
         assert (found, len(played)) == (some, many) and played == list(windows[:many])
         assert len(left_out) == len(shapes) - len(found) + len(windows) - len(played)
     assert choose(shapes, windows, 60)[2][0] == "0.6B (needs some 90 s)"
+
+
+def test_drafts_that_are_cut_leave_figures_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without drafts take turns, after a short run of each that is not counted."""
+    from cotbench.agents.hf import agent as agents
+    from cotbench.runs import runner
+    from tests.benchmarks.bench_gpu import Bench, TimeUp, _drafts
+
+    played: list[tuple[bool, int]] = []
+    closed: list[bool] = []
+
+    class Agent:
+        def __init__(self, model: str, *, drafts: bool, cache_gb: float | None) -> None:
+            self.drafts = drafts
+
+        def close(self) -> None:
+            closed.append(self.drafts)
+
+    def run(config: Any, *, out: Path, agent: Agent, progress: bool) -> Any:
+        if len(played) == 5:
+            raise TimeUp
+        assert not out.exists() and config.elicitation.trace_tokens == 48
+        played.append((agent.drafts, config.max_steps))
+        return SimpleNamespace(records=[SimpleNamespace(steps=config.max_steps)])
+
+    monkeypatch.setattr(agents, "HFAgent", Agent)
+    monkeypatch.setattr(runner, "run", run)
+    out = tmp_path / "figures.jsonl"
+    with pytest.raises(TimeUp):
+        _drafts(Bench(0.0, out, "CPU", cuda=False))
+    assert played == [(False, 1), (True, 1), (False, 3), (True, 3), (False, 3)] and sorted(closed) == [False, True]
+    figures = {line["figure"]: line for line in map(json.loads, out.read_text("utf-8").splitlines())}
+    assert [len(figures[f"hf:tiny, {kind} drafts"]["rounds"]) for kind in ("without", "with")] == [2, 1]
+    assert figures["hf:tiny, with drafts / without"]["value"] > 0
+
+
+def _train_bench(tmp_path: Path) -> Any:
+    import torch
+
+    from tests.gpu.train_figures import Bench
+
+    return Bench(True, torch.device("cpu"), tmp_path, tmp_path / "scratch", time.perf_counter() + 1000)
+
+
+@pytest.mark.parametrize("unit", ["episode", "decision"])
+def test_all_trainers_count_the_same_tokens(unit: str, tmp_path: Path) -> None:
+    """Masks of ours would take away tokens that the others' losses have."""
+    bench = _train_bench(tmp_path)
+    made = bench.data()
+    dataset = bench.dataset(made, unit)
+    answers = sum(len(one.answer) for episode in made for one in episode)
+    counted = sum(len(row.target) for index in range(len(dataset)) for row in dataset[index].passes)
+    assert counted == 4 * answers, "four epochs"
+
+
+def test_variants_compute_the_same_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.gpu import train_figures
+
+    computed: list[tuple[Any, tuple[int, ...]]] = []
+
+    def times(bench: Any, model: Any, compute: Any, row: Any, deadline: float) -> tuple[float, list[float]]:
+        computed.append((row, tuple(compute.buckets)))
+        return 1.0, [0.5]
+
+    monkeypatch.setattr(train_figures, "_time_passes", times)
+    train_figures.variants(_train_bench(tmp_path), time.perf_counter() + 1000)
+    (row, buckets), *others = computed
+    assert len(others) == 3 and all(one is row and lengths == buckets for one, lengths in others)
+    assert len(buckets) == 1 and len(row.ids) <= buckets[0] < len(row.ids) + 128
+    figures = [json.loads(line) for line in (tmp_path / "train_figures.jsonl").read_text("utf-8").splitlines()]
+    assert len({line["mfu"] for line in figures}) == 1, "the cost is that of the row"
+
+
+def test_a_part_leaves_no_memory_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer and its model refer to each other: without a collection the next part's peak has both."""
+    from tests.gpu import train_figures
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.model = self
+
+    left: list[Any] = []
+    monkeypatch.setattr(train_figures, "plain", lambda *_: left.append(weakref.ref(Trainer())))
+    monkeypatch.setattr(train_figures, "profile", lambda *_: left.append(left[0]() is not None))
+    gc.disable()
+    try:
+        train_figures._measure(_train_bench(tmp_path), ["plain", "profile"])
+    finally:
+        gc.enable()
+    assert left[1:] == [False]
+
+
+def test_decoding_is_timed_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of one short sequence fit into a card's cache, where repeated calls would find them."""
+    from tests.gpu import attention_variants
+    from tests.gpu.figure_file import FigureFile
+    from tests.gpu.timing import cold_copies, in_turn
+
+    for size in (1, 5 * 2**20, 2**26, 2**27 - 1, 2**27, 2**30):
+        between = (cold_copies(size) - 1) * size  # Read until the same copy comes again.
+        assert between + size * (size >= 2**27) >= 2**27 and between < 2**27 + size
+    runs: list[Any] = ["a", "b", "c"]
+    assert in_turn(runs, 10) == runs * 4 and in_turn(runs[:1], 10) == runs[:1] * 10
+
+    read: list[set[int]] = []
+
+    def timed(runs: Any, **_: Any) -> float:
+        read.append({one.args[1].data_ptr() for one in runs})
+        return 1.0
+
+    _kernel(monkeypatch, 1.0)
+    monkeypatch.setattr(attention_variants, "timed", timed)
+    attention_variants.decode(FigureFile(tmp_path / "figures.jsonl", "CPU"), True, 1e9)
+    assert [len(places) for places in read] == [2, 2], "kernel and gather, each over two layers"

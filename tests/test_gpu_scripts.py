@@ -218,10 +218,31 @@ def test_of_a_large_study_something_comes_back(page: str, come: set[str], machin
     assert machine.brought() == come
 
 
-def test_a_part_that_is_alone_has_all_the_time(machine: Machine) -> None:
-    logs = [machine.run(400, "--tiny", "--only", parts) for parts in ("engine,training", "engine")]
-    among, alone = (int(log.partition("engine: at most ")[2].split()[0]) for log in logs)
-    assert among == 160 and alone > 300
+def _at_most(log: str) -> dict[str, int]:
+    """The seconds that each part was given, in order."""
+    return {name: int(seconds) for name, seconds in re.findall(r"^== (\w+): at most (\d+) s$", log, re.MULTILINE)}
+
+
+def test_a_part_has_its_share_of_what_is_left(machine: Machine) -> None:
+    """What is left at its turn: in this test the parts before have taken next to nothing."""
+    given = _at_most(machine.run(560, "--tiny"))
+    weights = {"correctness": 15, "attention": 8, "engine": 28, "training": 20, "study": 29}
+    assert list(given) == list(weights) and sum(weights.values()) == 100
+    left = 100
+    for name, weight in weights.items():
+        expected = 560 * weight / left - (60 if name == "study" else 0)
+        assert expected - 30 < given[name] <= expected, name
+        left -= weight
+    assert 0.01 * weights["study"] * 560 > 150, "also where all others take all that they may"
+    assert _at_most(machine.run(100, "--tiny"))["correctness"] == 60, "less would say nothing"
+
+
+def test_parts_that_are_not_wanted_or_cannot_run_leave_their_time(machine: Machine) -> None:
+    alone, among = (_at_most(machine.run(400, "--tiny", "--only", parts)) for parts in ("engine", "engine,training"))
+    assert 370 < alone["engine"] <= 400
+    assert 210 < among["engine"] <= 400 * 28 / 48 and 370 < among["training"] <= 400
+    without = machine.run(400, "--only", "training,study")
+    assert 370 < _at_most(without)["training"] <= 400 and "study: the model is not there" in without
 
 
 def test_a_conversion_that_was_cut_is_done_again(machine: Machine) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.baselines.training.branch_loss import Figures
+from cotbench.baselines.training.transfer import moved
 
 
 def hinge(right: Any, crossed: Any, margin: float) -> Any:
@@ -52,13 +53,14 @@ class AnswererLoss:
         """See `GroupLoss`."""
         right, counterfactual, crossed = logprobs.unbind(1)
         compared = supervised[:, 2]
-        hinges = hinge(right, crossed, self.margin) * compared
+        rows = moved(compared.nonzero()[:, 0], logprobs.device)  # Found on the CPU: a GPU would be waited for.
+        hinges = hinge(right, crossed, self.margin) * moved(compared, logprobs.device)
         loss = -right - self.counterfactual_weight * counterfactual + self.hinge_weight * hinges
         figures = {
-            "right_logprob": right[compared],
-            "counterfactual_logprob": counterfactual[compared],
-            "trace_effect": (right - crossed)[compared],
-            "hinge": hinges[compared],
-            "hinge_active": (hinges > 0).to(hinges.dtype)[compared],
+            "right_logprob": right[rows],
+            "counterfactual_logprob": counterfactual[rows],
+            "trace_effect": (right - crossed)[rows],
+            "hinge": hinges[rows],
+            "hinge_active": (hinges > 0).to(hinges.dtype)[rows],
         }
         return loss, figures

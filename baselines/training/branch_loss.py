@@ -16,6 +16,7 @@ from cotbench.baselines.training.dpo_loss import PairLogprobs, dpo_loss, dpo_mar
 from cotbench.baselines.training.loss import Losses, plain_losses
 from cotbench.baselines.training.packing import Packed, pack
 from cotbench.baselines.training.sequence_tree import Tree
+from cotbench.baselines.training.transfer import device_tensor
 
 Figures = dict[str, Any]
 """Name -> a number of each group, a tensor (groups,)."""
@@ -34,7 +35,7 @@ class GroupLoss(Protocol):
         Args:
             logprobs: (groups, size) summed log-probabilities, in nats, with gradient.
             references: (groups, size) the same under the reference model; 0 where there is none.
-            supervised: (groups, size) whether any token of the branch has a loss weight.
+            supervised: (groups, size) whether any token of the branch has a loss weight; on the CPU.
         """
 
 
@@ -51,8 +52,8 @@ def group_losses(loss: GroupLoss, nll: Any, weights: Any, packed: Packed, *, row
 
     logprobs = branch_sums(packed, -nll * weights, row_order=row_order)
     branches = [branch for tree in packed.trees for branch in tree.branches]
-    references = torch.tensor([one.reference for one in branches], dtype=logprobs.dtype, device=logprobs.device)
-    supervised = torch.tensor([any(one.weights) for one in branches], device=logprobs.device)
+    references = device_tensor([one.reference for one in branches], logprobs.device, logprobs.dtype)
+    supervised = torch.tensor([any(one.weights) for one in branches])
     return loss(*(numbers.view(-1, loss.size) for numbers in (logprobs, references, supervised)))
 
 
@@ -82,7 +83,7 @@ def branch_sums(packed: Packed, values: Any, *, row_order: bool = True) -> Any:
         start += len(order)
     if len(places) != len(values):
         raise ValueError(f"{len(values)} values for {len(places)} supervised tokens")
-    return values.new_zeros(start).index_add(0, torch.tensor(places, dtype=torch.long, device=values.device), values)
+    return values.new_zeros(start).index_add(0, device_tensor(places, values.device, torch.long), values)
 
 
 def branch_logprobs(model: Any, trees: Sequence[Tree], *, compute: Losses, device: Any, tokens: int) -> list[tuple[float, ...]]:

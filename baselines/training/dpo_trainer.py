@@ -13,6 +13,7 @@ from typing import Any, cast
 from cotbench.baselines.training.dpo_loss import PairLogprobs, dpo_loss
 from cotbench.baselines.training.pair_rows import PairRow, answer_sums, in_order
 from cotbench.baselines.training.trainer import TreeTrainer
+from cotbench.baselines.training.transfer import device_tensor
 
 _LOGGED = ("logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 
@@ -38,13 +39,11 @@ class DPOTrainer(TreeTrainer):
             packed: the row, a `PairRow`.
             count: number of pairs of the step.
         """
-        import torch
-
         row = cast(PairRow, packed)
         logprobs = in_order(nll, weights)
-        reference = torch.tensor(row.reference, dtype=logprobs.dtype, device=logprobs.device)
+        reference = device_tensor(row.reference, logprobs.device, logprobs.dtype)
         pairs = PairLogprobs(*answer_sums(logprobs, row), *answer_sums(reference, row))
-        counted = torch.tensor(row.counted, dtype=logprobs.dtype, device=logprobs.device)
+        counted = device_tensor(row.counted, logprobs.device, logprobs.dtype)
         self._note(pairs, counted)
         return (dpo_loss(pairs, self._beta, self._smoothing) * counted).sum() / count
 

@@ -48,7 +48,7 @@ class GroupTrainer(TreeTrainer):
         found, self._figures = self._figures, {}  # Read only here: reading waits for a GPU.
         # Of no groups: the names in their order, also for a process that had none since the last log.
         none = torch.zeros(0, self._group_loss.size, device=self.args.device)
-        _, figures = self._group_loss(none, none, none.bool())
+        _, figures = self._group_loss(none, none, none.bool().cpu())
         columns = [torch.cat([figures[name], *found.get(name, ())]).float() for name in figures]
         sums = torch.stack([torch.stack([column.sum(), column.new_tensor(float(len(column)))]) for column in columns])
         if self.accelerator.num_processes > 1:  # All processes log at the same steps.

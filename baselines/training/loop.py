@@ -39,8 +39,10 @@ _CHECKPOINTING = (
 )
 """The argument's name, which transformers has changed."""
 
-_SAMPLED, _PADDING = 64, 0.03
-"""Steps whose rows are measured before a training; the share of padding that is let be."""
+_SAMPLED, _PADDING = 4096, 0.03
+"""Portions of steps whose rows are measured before a training, at most: each takes milliseconds, and a row that is longer than
+all measured ones is compiled for when it comes; the share of padding that is let be.
+"""
 
 _BUCKETS, _STEPS_A_BUCKET = 4, 400
 """The most lengths that rows are padded to; steps for which it is worth to compile one more, which takes some ten seconds."""
@@ -268,7 +270,7 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
             "--ema-decay, or start without sharding (torchrun)"
         )
     cuda = model.device.type == "cuda"
-    return transformers.TrainingArguments(
+    args = transformers.TrainingArguments(
         output_dir=str(out),
         num_train_epochs=1,  # The dataset is the whole training.
         per_device_train_batch_size=1,
@@ -296,3 +298,8 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=False,
     )
+    if args.n_gpu > 1:
+        # Without a launcher one GPU trains: the Trainer would wrap the model in DataParallel, which cuts every tensor along its
+        # first dimension, such as the one row that is all of a pass. Several GPUs have a process each.
+        args._n_gpu = 1
+    return args

@@ -136,7 +136,8 @@ def mixes_precision(dtype: TrainingDtype, device: Any) -> bool:
     """
     import torch
 
-    return dtype == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # Cards before Ampere emulate it: slowly, and FlexAttention's kernel refuses it there.
+    return dtype == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _stop_at_turn_end(model: Any, chat: Chat) -> None:

@@ -22,6 +22,7 @@ from cotbench.baselines.training.masks import LossNormalisation, Masks
 from cotbench.baselines.training.packing import Packed, pack
 from cotbench.baselines.training.sequence_tree import Tree, build_trees
 from cotbench.baselines.training.token_logprobs import TokenRow, token_logprobs
+from cotbench.baselines.training.transfer import device_tensor
 
 AnswerLogprobs = tuple[float, ...]
 """Log-probability (nats) of each token of an answer."""
@@ -125,8 +126,8 @@ def answer_sums(logprobs: Any, row: PairRow) -> tuple[Any, Any]:
     """
     import torch
 
-    weights = torch.tensor(row.loss_weights, dtype=logprobs.dtype, device=logprobs.device)
-    places = torch.tensor(row.answers, dtype=torch.long, device=logprobs.device)
+    weights = device_tensor(row.loss_weights, logprobs.device, logprobs.dtype)
+    places = device_tensor(row.answers, logprobs.device, torch.long)
     sums = torch.zeros(2 * len(row.counted), dtype=logprobs.dtype, device=logprobs.device)
     both = sums.index_add(0, places, logprobs * weights).view(-1, 2)
     return both[:, 0], both[:, 1]

@@ -6,10 +6,14 @@ tests compare it with `packing`, and a GPU's tests the kernel with the model's o
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 FLEX_ATTENTION = "cotbench_flex_trees"
 """The name of this attention among transformers' own."""
+
+_COMPILATIONS = 64
+"""How often one function is compiled at most: once for each length of rows, with gradients and without."""
 
 
 def install_tree_attention(model: Any) -> None:
@@ -57,9 +61,10 @@ def compile_layers(model: Any, *, checkpointing: bool, dynamic: bool = False) ->
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    options = _compile_options()
     for layer in layers:
         for part in layer.children() if checkpointing else [layer]:
-            part.compile(dynamic=dynamic)
+            part.compile(dynamic=dynamic, **options)
     return len(layers)
 
 
@@ -79,7 +84,23 @@ def _compiled_flex_attention() -> Any:
     import torch
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention, dynamic=False, **_compile_options())
+
+
+def _compile_options() -> dict[str, Any]:
+    """Return arguments of torch.compile that let a function be compiled `_COMPILATIONS` times, after setting torch's own limit.
+
+    Beyond the limit, which is 8 otherwise, torch runs a function uncompiled without an error, and FlexAttention then holds the
+    scores of all pairs of tokens. Newer versions keep the limit thread by thread, and gradients are computed in another thread;
+    those versions take it as an argument too.
+    """
+    import torch
+
+    config: Any = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # Until torch 2.6.
+    limit = max(getattr(config, name), _COMPILATIONS)
+    setattr(config, name, limit)
+    return {"recompile_limit": limit} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
 
 
 def _attention(

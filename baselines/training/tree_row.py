@@ -8,11 +8,14 @@ pairs are seen follows from the intervals, without a mask over the whole row.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cotbench.baselines.training.packing import Packed
+from cotbench.baselines.training.transfer import moved
 
 BLOCK = 128
 """Queries and keys of one block of FlexAttention's masks; rows are padded to a multiple of it."""
@@ -67,10 +70,7 @@ def tree_row(packed: Packed, device: Any, length: int) -> TreeRow:
     rest = numbers[_TENSORS * length :].reshape(3, counted)
     rest[0], rest[1] = packed.source, packed.target
     rest[2] = np.asarray(packed.weight, dtype=np.float32).view(np.int32)
-    host = torch.from_numpy(numbers)
-    if torch.device(device).type == "cuda":
-        host = host.pin_memory()
-    found = host.to(device, non_blocking=True)
+    found = moved(torch.from_numpy(numbers), device)
     by_token, by_target = found[: _TENSORS * length].view(_TENSORS, length), found[_TENSORS * length :].view(3, counted)
     ids, positions = by_token[:2].long().unsqueeze(1)
     source, target = by_target[:2].long()
@@ -162,20 +162,22 @@ def bucket_lengths(lengths: Sequence[int], count: int, enough: float = 0.0) -> t
         count: the largest number of buckets.
         enough: fewer are returned where they pad no more than this share of the tokens.
     """
-    rounded = sorted(padded(length) for length in lengths)
-    edges = sorted(set(rounded))
-    numbers = [rounded.count(edge) for edge in edges]
+    numbers = Counter(padded(length) for length in lengths)
+    edges = sorted(numbers)
+    total = sum(edge * number for edge, number in numbers.items())
+    rows = list(itertools.accumulate((numbers[edge] for edge in edges), initial=0))  # Up to each edge; tokens likewise.
+    tokens = list(itertools.accumulate((edge * numbers[edge] for edge in edges), initial=0))
     costs: list[float] = [0.0] + [float("inf")] * len(edges)  # Of the rows up to each edge, with the buckets so far.
     chosen: list[tuple[int, ...]] = [()] * (len(edges) + 1)
     for _ in range(min(count, len(edges))):
         better, best = list(costs), list(chosen)
         for end in range(1, len(edges) + 1):
             for begin in range(end):
-                padding = sum((edges[end - 1] - edges[i]) * numbers[i] for i in range(begin, end))
+                padding = edges[end - 1] * (rows[end] - rows[begin]) - (tokens[end] - tokens[begin])
                 if costs[begin] + padding < better[end]:
                     better[end], best[end] = costs[begin] + padding, (*chosen[begin], edges[end - 1])
         costs, chosen = better, best
-        if costs[-1] <= enough * sum(rounded):
+        if costs[-1] <= enough * total:
             break
     return chosen[-1]
 

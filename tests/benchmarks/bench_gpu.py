@@ -16,8 +16,8 @@ is (`choose`); what is left out is printed.
               cache), a decision's tokens in one go. 36 steps are computed and the rest reckoned (`Generate.measure`).
     cb        continuous batching with paged SDPA and block sharing: each decision one request. Here too 36 tokens of an answer
               are computed, and the rest reckoned as if every step were full (`ContinuousBatching.measure`).
-    drafts    `hf:smollm2` on 40 episodes of alfworld-gen, with and without prompt lookup: what a real model's drafts bring.
-              Left out where the model is not in the cache.
+    drafts    `hf:smollm2` on 40 episodes of alfworld-gen, three turns with traces of at most 48 tokens, by turns with and
+              without prompt lookup: what a real model's drafts bring. Left out where the model is not in the cache.
 
 Every figure is printed as soon as it is known and appended to --out as JSON, with the card's name. A leg that takes longer than
 its share of the time is cut, and says so; one that fails costs itself alone.
@@ -35,7 +35,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,11 @@ _WINDOW_SECONDS = 50.0
 
 _DRAFTS_SECONDS = 60.0
 """Seconds that the drafts of a real model get at most."""
+
+_DRAFTS_STEPS, _DRAFTS_TRACE, _DRAFTS_CACHE_GB = 3, 48, 6.0
+"""Turns that are played with and without drafts, the longest trace in tokens, and the cache of each: so short that the time
+suffices for a round or more.
+"""
 
 _UNCOMPILED_SECONDS = 100.0
 """Time that our agent must have for a round before its layers are compiled."""
@@ -409,33 +414,49 @@ def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], b
 
 
 def _drafts(bench: Bench) -> None:
-    """Measure decisions a second of a real model with and without drafts; in a dry run those of a tiny one."""
+    """Measure decisions a second of a real model with and without drafts, in turn, so that a cut leaves both.
+
+    In a dry run the model is a tiny one.
+    """
     from cotbench.agents.hf.agent import HFAgent
     from cotbench.agents.hf.bundled import TINY as TINY_MODEL
     from cotbench.envs.cache import cache_folder
+    from cotbench.prompting.elicitation import Elicitation
     from cotbench.runs.manifest import RunConfig
     from cotbench.runs.runner import run
 
-    name, episodes, steps = ("smollm2", 40, 10) if bench.cuda else (TINY_MODEL, 2, 3)
+    name, episodes = ("smollm2", 40) if bench.cuda else (TINY_MODEL, 2)
     if name == "smollm2" and not list(cache_folder().glob("models/smollm2-*/config.json")):
         print(f"  drafts: left out, hf:{name} is not in {cache_folder()} (pack.sh --model)", flush=True)
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        for drafts in (False, True):
-            agent, numbers = HFAgent(name, drafts=drafts), list[float]()
-            try:
-                for attempt in range(2):  # The first captures graphs.
-                    config = RunConfig(agent=f"hf:{name}?drafts={str(drafts).lower()}", episodes=episodes, max_steps=steps)
-                    out, begun = Path(scratch, f"{drafts}-{attempt}"), time.perf_counter()
-                    played = run(config, out=out, agent=agent, progress=False)
-                    seconds = time.perf_counter() - begun
-                    numbers.append(sum(one.steps for one in played.records) / seconds)
-            finally:
-                agent.close()
-            title = f"hf:{name}, {'with' if drafts else 'without'} drafts"
-            bench.put(title, numbers[-1], "decisions/s", episodes=episodes, steps=steps, first=round(numbers[0], 2))
-    ratio = bench.figures["", f"hf:{name}, with drafts"] / bench.figures["", f"hf:{name}, without drafts"]
-    bench.put(f"hf:{name}, with drafts / without", ratio, "x")
+    elicitation = Elicitation.for_env("alfworld-gen", trace_tokens=_DRAFTS_TRACE)
+    cache_gb = _DRAFTS_CACHE_GB if bench.cuda else None  # Both hold one at a time, and the first would take most of the memory.
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as agents:
+
+        def rate(agent: Any, drafts: bool, steps: int) -> float:
+            spec = f"hf:{name}?drafts={str(drafts).lower()}"
+            config = RunConfig(agent=spec, episodes=episodes, max_steps=steps, elicitation=elicitation)
+            out, begun = Path(tempfile.mkdtemp(dir=scratch), "run"), time.perf_counter()
+            played = run(config, out=out, agent=agent, progress=False)
+            return sum(one.steps for one in played.records) / (time.perf_counter() - begun)
+
+        try:
+            both = {drafts: agents.enter_context(closing(HFAgent(name, drafts=drafts, cache_gb=cache_gb))) for drafts in rates}
+            for drafts, agent in both.items():
+                rate(agent, drafts, 1)  # It captures graphs.
+            for _ in range(_ROUNDS):
+                for drafts, agent in both.items():
+                    rates[drafts].append(rate(agent, drafts, _DRAFTS_STEPS))
+        finally:  # Also of what was cut.
+            for drafts, some in rates.items():
+                if some:
+                    title = f"hf:{name}, {'with' if drafts else 'without'} drafts"
+                    more = {"episodes": episodes, "steps": _DRAFTS_STEPS, "rounds": [round(one, 2) for one in some]}
+                    bench.put(title, statistics.median(some), "decisions/s", **more)
+            ratios = [one / other for one, other in zip(rates[True], rates[False], strict=False)]
+            if ratios:
+                bench.put(f"hf:{name}, with drafts / without", statistics.median(ratios), "x")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
 Each variant is compared with the same attention in float64 (over gathered blocks; of varlen_attn, which has pages of its own,
 some sequences one by one); one that differs is printed as WRONG. A figure is printed as soon as it is known and appended to
 --out as JSON, with the card's name; a part that fails costs itself alone. Times are medians, replayed as CUDA graphs, so that
-launching does not count.
+launching does not count. Decoding goes through as many layers in turn as no cache holds, as a model's decoding does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles,
 from cotbench.agents.hf.block_pool import BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK
 from tests.gpu.figure_file import FigureFile, card
-from tests.gpu.timing import CUDA, DEVICE, Clock, bandwidth, caches, part, say, timed
+from tests.gpu.timing import CUDA, DEVICE, Clock, bandwidth, caches, cold_copies, part, say, timed
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,12 @@ class Heads:
 HEADS = {"0.6B": Heads(16, 8, 128), "4B, 8B": Heads(32, 8, 128)}
 
 
-def filled_pool(heads: Heads, dtype: torch.dtype, tokens: int) -> BlockPool:
-    pool = BlockPool({0: LayerShape(heads.key, heads.size, heads.size)}, dtype, DEVICE, 1)
+def filled_pool(heads: Heads, dtype: torch.dtype, tokens: int, layers: int = 1) -> BlockPool:
+    pool = BlockPool(dict.fromkeys(range(layers), LayerShape(heads.key, heads.size, heads.size)), dtype, DEVICE, 1)
     pool.give_back(pool.take(-(-tokens // BLOCK) + 256))
-    for tensor in pool.layer(0):
-        tensor.normal_()
+    for layer in range(layers):
+        for tensor in pool.layer(layer):
+            tensor.normal_()
     return pool
 
 
@@ -145,12 +147,13 @@ def decode(figures: FigureFile, tiny: bool, rate: float) -> None:
     for name, heads in {"tiny": Heads(4, 2, 16)}.items() if tiny else HEADS.items():
         for batch in (2,) if tiny else (64, 8, 1):
             lengths = [2000 + 2000 * n // batch for n in range(batch)] if not tiny else [100, 64]
-            pool = filled_pool(heads, _dtype(tiny), sum(lengths) + 200 * batch)
+            needed = 2 * heads.key * heads.size * 2 * (sum(lengths) + 101 * batch)
+            bound = needed / rate
+            layers = range(2 if tiny else cold_copies(needed))
+            pool = filled_pool(heads, _dtype(tiny), sum(lengths) + 200 * batch, len(layers))
             spans = spans_for(pool, lengths, [100] * batch, 1)
             rule = AttentionRule(heads.size**-0.5)
             q = torch.randn(batch, heads.query, heads.size, dtype=_dtype(tiny), device=DEVICE)
-            needed = 2 * heads.key * heads.size * 2 * (sum(lengths) + 101 * batch)
-            bound = needed / rate
             results = []
             one_tile = max(1, 16 // (heads.query // heads.key))
             expected = reference(q, pool, pass_over(pool, spans, one_tile, 1), rule)
@@ -160,7 +163,7 @@ def decode(figures: FigureFile, tiny: bool, rate: float) -> None:
                 for launch in launches[: 1 if tiny else 2 if name == "0.6B" else None]:
                     meta = pass_over(pool, spans, one_tile, splits)
                     error = error_of(paged_attention(q, *pool.layer(0), meta, rule, launch), expected)
-                    seconds = timed(lambda: paged_attention(q, *pool.layer(0), meta, rule, launch))  # noqa: B023
+                    seconds = timed([partial(paged_attention, q, *pool.layer(one), meta, rule, launch) for one in layers])
                     results.append((seconds, f"splits {splits} {launch.warps} warps {launch.stages} stages", error))
             results.sort()
             text = "; ".join(f"{what}: {1e6 * seconds:.0f} us" for seconds, what, _ in results[:4])
@@ -174,7 +177,7 @@ def decode(figures: FigureFile, tiny: bool, rate: float) -> None:
             )
             if batch > 1:
                 meta = pass_over(pool, spans, one_tile, 1)
-                seconds = timed(lambda: gather_attention(q, *pool.layer(0), meta, rule), calls=1)  # noqa: B023
+                seconds = timed([partial(gather_attention, q, *pool.layer(one), meta, rule) for one in layers], calls=1)
                 figures.put(f"attention, decode {name}, batch {batch}, gather", 1e6 * seconds, "us", bound_us=1e6 * bound)
                 say(f"decode {name} batch {batch}: gather {1e6 * seconds:.0f} us")
 

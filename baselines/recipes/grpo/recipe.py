@@ -133,10 +133,12 @@ def _train(
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.processes import Processes
     from cotbench.baselines.training.signal_hold import SignalHold
+    from cotbench.baselines.training.start_pass import try_kernels
     from cotbench.baselines.training.trainer import steps_at
 
     loop.set_up_torch(config.threads, config.seed)
     trainable = load_start(config)
+    try_kernels(trainable, config.dtype)
     args = loop.trainer_arguments(config.training, out, trainable.model)
     processes = Processes(args.world_size)
     chat = trainable.chat.with_tags(elicitation.tags)
@@ -168,7 +170,7 @@ def _train(
             reference=reference_of(trainable, config) if config.kl_coef else None,
             processes=processes,
             compute=trainable.losses,
-            replace=None,
+            replace=None,  # They were tried before policy and reference were made of the model.
             card=card,
             saves=saves,
             hold=hold,

@@ -26,6 +26,7 @@ from cotbench.baselines.training.dataset import portion
 from cotbench.baselines.training.processes import Processes
 from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
 from cotbench.baselines.training.trainer import TreeTrainer
+from cotbench.baselines.training.transfer import device_tensor
 from cotbench.errors import CotbenchError
 
 _WIDEST_GAP = 0.5
@@ -184,7 +185,8 @@ class GRPOTrainer(TreeTrainer):
         """
         config, batch, device = self._config, open_batch.batch, self.args.device
         total = torch.zeros((), device=device)
-        kl, hit, gap, apart = 0.0, 0.0, 0.0, 0.0
+        # Of divergence, of clipped tokens, of the distance between playing and learning, and its maximum.
+        sums, widest = torch.zeros(3, dtype=torch.float64, device=device), torch.zeros((), dtype=torch.float64, device=device)
         for index, part in enumerate(open_batch.parts):
             last = index == len(open_batch.parts) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with every pass that syncs.
@@ -213,15 +215,17 @@ class GRPOTrainer(TreeTrainer):
             if not part.counted:
                 continue
             total = total + loss.detach()
-            if first:
-                distance = (now - _of(batch.sampled, part, device)).abs()
-                gap, apart = max(gap, float(distance.max())), apart + float(distance.sum())
-            hit += float(clipped(now, open_batch.old[index], advantage, config.clip).sum())
-            kl += float(k3(now, reference).sum()) if reference is not None else 0.0
+            none = torch.zeros((), device=device)
+            distance = (now - _of(batch.sampled, part, device)).abs() if first else none[None]
+            widest = torch.maximum(widest, distance.max())
+            hit = clipped(now, open_batch.old[index], advantage, config.clip).sum()
+            kl = k3(now, reference).sum() if reference is not None else none
+            sums = sums + torch.stack([one.double() for one in (kl, hit, distance.sum())])
             self._computed["supervised"] += part.end - part.begin
-        shares = self._processes.together(lambda: (kl, hit, gap, apart))
+        # Read only here: reading waits for a GPU.
+        shares = self._processes.together(lambda: torch.cat([sums, widest[None]]).tolist())
         tokens = len(batch.advantage)
-        mean_gap = sum(one[3] for one in shares) / max(1, tokens)
+        mean_gap = sum(one[2] for one in shares) / max(1, tokens)
         if mean_gap > _WIDEST_GAP:
             raise CotbenchError(
                 f"the rollouts are not of the weights in training: log-probabilities of their tokens differ by {mean_gap:.2f} "
@@ -232,7 +236,7 @@ class GRPOTrainer(TreeTrainer):
             "clip_share": sum(one[1] for one in shares) / max(1, tokens),
             "tokens_learned": float(tokens),
         }
-        return total, numbers | ({"sampling_gap": max(one[2] for one in shares)} if first else {})
+        return total, numbers | ({"sampling_gap": max(one[3] for one in shares)} if first else {})
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
         """Log the Trainer's numbers with the means of the batches' own since the last time."""
@@ -250,7 +254,7 @@ class GRPOTrainer(TreeTrainer):
 
 def _of(values: Sequence[float], part: _Part, device: Any) -> Any:
     """Return the values of a part's tokens as a tensor."""
-    return torch.tensor(values[part.begin : part.end], device=device)
+    return device_tensor(values[part.begin : part.end], device)
 
 
 def _nothing_to_learn(config: GRPOConfig, update: int, numbers: Mapping[str, float]) -> str:

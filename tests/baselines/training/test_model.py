@@ -1,6 +1,7 @@
-"""Models prepared for training: where a turn ends."""
+"""Models prepared for training: where a turn ends, what is computed in."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,3 +32,19 @@ def test_a_model_stops_where_its_training_ends_a_turn(tmp_path: Path, template: 
     ends = GenerationConfig.from_pretrained(tmp_path / "trained").eos_token_id
     assert set(ends) == {end, words.eos_token_id}, "and so does whoever loads what was trained"
     assert AutoTokenizer.from_pretrained(tmp_path / "trained").chat_template == words.chat_template
+
+
+@pytest.mark.parametrize(("generation", "mixed"), [(7, False), (8, True), (9, True)])
+def test_a_card_that_only_emulates_bfloat16_computes_in_float32(
+    generation: int, mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from cotbench.baselines.training.model import mixes_precision
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=generation))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
+    assert mixes_precision("auto", torch.device("cuda")) == mixed
+    assert not mixes_precision("float32", torch.device("cuda")) and not mixes_precision("auto", torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Passes before a training: in its numerics, and without a compiler where that fails."""
+"""Passes before a training: in its numerics, without a compiler where that fails, and without a trace in the gradients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ pytestmark = needs_hf
 from cotbench.baselines.training import model as models
 from cotbench.baselines.training.loss import Losses, TreeLosses, losses
 from cotbench.baselines.training.model import TrainableModel, load_trainable
-from cotbench.baselines.training.start_pass import start_pass
+from cotbench.baselines.training.start_pass import start_pass, try_kernels
 from cotbench.baselines.training.token_logprobs import TokenRow, token_logprobs
+from cotbench.baselines.training.tree_attention import install_tree_attention
 
 
 class Broken(TreeLosses):
@@ -71,3 +72,40 @@ def test_a_reference_is_computed_as_the_training_computes(trainable: TrainableMo
     monkeypatch.setattr("cotbench.baselines.training.start_pass.mixes_precision", models.mixes_precision)
     assert start_pass(trainable, measure, "auto")
     assert not start_pass(trainable, measure, "float32") and not start_pass(trainable, measure)
+
+
+class BrokenBackward(TreeLosses):
+    """Losses of a card whose compiler fails at the gradients."""
+
+    def __call__(self, model: Any, packed: Any, device: Any = "cpu") -> tuple[Any, Any]:
+        import torch
+
+        class Failing(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, given: Any) -> Any:
+                return given.clone()
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                raise RuntimeError("no gradients on this card")
+
+        nll, weights = losses(model, packed, device)
+        return Failing.apply(nll), weights
+
+
+@pytest.mark.parametrize("broken", [Broken(), BrokenBackward()], ids=["forward", "backward"])
+def test_kernels_are_tried_forward_and_backward(
+    broken: TreeLosses, trainable: TrainableModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainable.losses = broken
+    try_kernels(trainable, "auto")
+    assert "attention is computed sequence by sequence: RuntimeError: no" in caplog.text and trainable.losses is losses
+    assert all(one.grad is None for one in trainable.model.parameters())
+
+
+def test_kernels_that_work_are_kept(trainable: TrainableModel, caplog: pytest.LogCaptureFixture) -> None:
+    install_tree_attention(trainable.model)
+    trainable.losses = kept = TreeLosses(dense=True)
+    try_kernels(trainable, "auto")
+    assert trainable.losses is kept and not caplog.records
+    assert all(one.grad is None for one in trainable.model.parameters())

@@ -1,7 +1,10 @@
 """The GPU's way to compute packed trees, on a CPU: its masks by definition, losses and gradients beside those of `packing`."""
 
+import functools
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,6 +168,66 @@ def test_the_same_by_flex_attention_in_compiled_layers(
         torch.compiler.set_stance("default")
         uncompile_layers(model)
         model.gradient_checkpointing_disable()
+
+
+@pytest.fixture
+def strict_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As torch begins, but for a limit that raises an error, and no code generation behind its compiler."""
+    import torch
+
+    from cotbench.baselines.training import tree_attention
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", functools.wraps(real)(lambda *given, **more: real(*given, **more, backend="eager")))
+    torch._dynamo.reset()
+    tree_attention._compiled_flex_attention.cache_clear()
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=True):
+        yield
+    torch._dynamo.reset()
+    tree_attention._compiled_flex_attention.cache_clear()
+
+
+def test_attention_is_compiled_for_more_lengths_than_torch_allows_by_itself(
+    strict_compiler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit it would silently be computed with the scores of all pairs of tokens in memory."""
+    import torch
+    from torch.nn.attention import flex_attention
+
+    from cotbench.baselines.training import tree_attention
+
+    monkeypatch.setattr(flex_attention, "flex_attention", lambda query, key, value, **_: 2 * query)
+    for length in range(1, 12):
+        query, key = torch.ones(1, 2, length, 16), torch.ones(1, 1, length, 16)
+        out, _ = tree_attention._attention(None, query, key, key, None, cotbench_trees=object())
+        assert out.sum() == 2 * 2 * 16 * length
+
+
+def test_layers_are_compiled_for_more_lengths_than_torch_allows_by_itself(strict_compiler: None) -> None:
+    import torch
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    from cotbench.baselines.training.tree_attention import compile_layers
+
+    class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
+        def forward(self, hidden: Any) -> Any:
+            return 2 * hidden
+
+    model = torch.nn.Sequential(Layer(), Layer())
+    assert compile_layers(model, checkpointing=False) == 2
+    for length in range(1, 12):
+        assert model(torch.ones(length, 4)).sum() == 16 * length
+
+
+def test_an_older_torch_has_its_limit_raised_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from cotbench.baselines.training import tree_attention
+
+    older = SimpleNamespace(cache_size_limit=8)
+    monkeypatch.setattr(torch._dynamo, "config", older)
+    monkeypatch.setattr(torch, "compile", lambda model, *, dynamic: model)
+    assert tree_attention._compile_options() == {} and older.cache_size_limit == 64
 
 
 @pytest.mark.parametrize("rows", [None, 1, 7, 64])

@@ -27,7 +27,7 @@ class Pieces:
     """A tokenizer whose tokens are pieces of text."""
 
     end_ids = frozenset({END})
-    decodes_bytes = False
+    decodes_bytes = decodes_pieces = False
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[id_] for id_ in ids)

@@ -299,3 +299,55 @@ def test_an_adapter_learns_and_its_base_is_the_reference(learners: dict[str, Pat
     assert logged[0]["kl"] == pytest.approx(0, abs=1e-6) and logged[1]["kl"] > 0
     assert all(one["sampling_gap"] < 1e-3 for one in logged)
     assert (tmp_path / "o/adapter_model.safetensors").is_file()
+
+
+def test_a_card_that_the_compiler_does_not_know_trains_all_the_same(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Model, reference and engine have the attention that needs no compiler, with the result of a training that begins so."""
+    from cotbench.baselines.recipes.grpo import recipe
+    from cotbench.baselines.training.loss import TreeLosses
+
+    class Broken(TreeLosses):
+        def __call__(self, *_: Any) -> Any:
+            raise RuntimeError("no kernel for this card")
+
+    def load(config: Any) -> Any:
+        trainable = load_start(config)
+        trainable.losses = Broken()
+        return trainable
+
+    config = _config(learners["qwen"], updates=1, checkpoints=(1.0,))
+    train(config, tmp_path / "usual")
+    load_start = recipe.load_start
+    monkeypatch.setattr(recipe, "load_start", load)
+    train(config, tmp_path / "o")
+    assert "sequence by sequence: RuntimeError: no kernel for this card" in caplog.text
+    assert _weights(tmp_path / "o") == _weights(tmp_path / "usual")
+
+
+def test_an_update_reads_its_numbers_once(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a tensor waits for a GPU, which then has nothing to do: so not after each part of an update."""
+    import torch
+
+    from cotbench.baselines.recipes.grpo.trainer import GRPOTrainer
+
+    parts: list[int] = []
+    learn = GRPOTrainer._learn
+
+    def watched(self: Any, model: Any, open_batch: Any, *, first: bool) -> Any:
+        def refused(*_: Any) -> Any:
+            raise AssertionError("a tensor was read")
+
+        parts.append(len(open_batch.parts))
+        with monkeypatch.context() as patched:
+            for name in ("__float__", "__bool__", "item"):
+                patched.setattr(torch.Tensor, name, refused)
+            return learn(self, model, open_batch, first=first)
+
+    monkeypatch.setattr(GRPOTrainer, "_learn", watched)
+    train(_config(learners["qwen"], updates=1, max_tokens_per_forward=200, dev_episodes=0), tmp_path / "o")
+    (number,), (logged,) = parts, [one for one in _log(tmp_path / "o/checkpoint-1") if "kl" in one]
+    assert number > 1 and 0 <= logged["sampling_gap"] < 1e-3
