@@ -130,14 +130,12 @@ class Chat:
         decoder = getattr(getattr(self._tokenizer, "backend_tokenizer", None), "decoder", None)
         if type(decoder).__name__ != "Sequence":
             return False
-        steps = json.loads(decoder.__getstate__())["decoders"]
-        blanks, strip = steps[:1], steps[3:]
-        return (
-            [step["type"] for step in steps[:3]] == ["Replace", "ByteFallback", "Fuse"]
-            and bool(blanks[0]["content"])
-            and [(step["type"], step["stop"]) for step in strip] in ([], [("Strip", 0)])
-            and all(step["start"] <= 1 for step in strip)
-        )
+        settings: Any = decoder
+        steps = json.loads(settings.__getstate__())["decoders"]
+        kinds = [step["type"] for step in steps]
+        if kinds not in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):
+            return False
+        return bool(steps[0]["content"]) and all(step["start"] <= 1 and step["stop"] == 0 for step in steps[3:])
 
     def is_byte(self, token: int) -> bool:
         """Return whether a token of a tokenizer with `decodes_pieces` stands for one byte."""

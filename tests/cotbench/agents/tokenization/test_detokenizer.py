@@ -42,7 +42,7 @@ _PIECES = [
 
 
 def _pieces(*, strip: bool = True, decoder: str = "sequence") -> Chat:
-    """A tokenizer with SentencePiece's decoder (`strip`: of Llama 2's kind, else of Gemma's), or with Metaspace's."""
+    """A tokenizer with SentencePiece's decoder (`strip`: of Llama 2's kind, else of Gemma's), with Metaspace's, or a longer one."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
@@ -50,7 +50,8 @@ def _pieces(*, strip: bool = True, decoder: str = "sequence") -> Chat:
     backend = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     sequence = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
-    backend.decoder = sequence if decoder == "sequence" else decoders.Metaspace()
+    longer = decoders.Sequence([*steps, decoders.Replace("a", "b")])
+    backend.decoder = {"sequence": sequence, "metaspace": decoders.Metaspace(), "longer": longer}[decoder]
     chat = Chat.__new__(Chat)
     chat._tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<unk>", unk_token="<unk>")
     return chat
@@ -85,8 +86,9 @@ def test_a_piece_takes_no_longer_than_the_first(monkeypatch: pytest.MonkeyPatch,
     assert len(last.split()) == 200 and longest == 2
 
 
-def test_another_decoder_gets_all_tokens() -> None:
-    neighbours = _pieces(decoder="metaspace")
+@pytest.mark.parametrize("decoder", ["metaspace", "longer"])
+def test_another_decoder_gets_all_tokens(decoder: str) -> None:
+    neighbours = _pieces(decoder=decoder)
     assert not neighbours.decodes_bytes and not neighbours.decodes_pieces
     text = Detokenizer(neighbours)
     tokens = [1, 2, 3, 4, 5, 3, 1, 0]
