@@ -42,7 +42,7 @@ _PIECES = [
 
 
 def _pieces(*, strip: bool = True, decoder: str = "sequence") -> Chat:
-    """A tokenizer with SentencePiece's decoder (`strip`: of Llama 2's kind, else of Gemma's), with Metaspace's, or a longer one."""
+    """A tokenizer with SentencePiece's decoder (`strip`: Llama 2's, else Gemma's), with Metaspace's, or a longer one."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
