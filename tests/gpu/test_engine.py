@@ -121,6 +121,31 @@ def test_compiled_layers_change_float32_answers_by_rounding_alone(cuda: Any) -> 
     _require_compiled(compiled, cuda)
 
 
+@pytest.mark.parametrize("always", [True, False])
+def test_a_layer_that_waits_for_the_gpu_is_not_captured(cuda: Any, always: bool) -> None:
+    import torch
+
+    model, words = _model("llama", cuda)
+    queries = [state(turn, "cot", ASKED, name) for turn in range(3) for name in "abc"]
+    expected = _decided(HFAgent.from_model(model, words, attn="rows", cache_gb=1), queries)
+
+    def wait(layer: Any, inputs: Any) -> None:
+        if always or cuda.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            float(inputs[0].sum())
+
+    model.model.layers[1].register_forward_pre_hook(wait)
+    agent = HFAgent.from_model(model, words, attn="batched", cache_gb=0.05)
+    for _ in range(3):
+        _same(_decided(agent, queries), expected)
+    runner = agent._engine.runner  # type: ignore[union-attr]
+    assert runner is not None
+    if cuda.type == "cuda":
+        assert (runner.eager_reason is not None) == always and bool(runner._graphs) != always
+        assert torch.cuda.get_sync_debug_mode() == 0
+        torch.cuda.empty_cache()  # What fails for good after a capture that did.
+    agent.close()
+
+
 def _require_compiled(agent: HFAgent, device: Any) -> None:
     """Fail where an agent on a GPU answered without compiled layers, or without graphs."""
     runner: Any = agent._engine.runner  # type: ignore[union-attr]

@@ -217,7 +217,7 @@ class PassRunner:
         try:
             with torch.cuda.stream(stream):
                 run()  # What is done once only, such as compiling a kernel, cannot be captured.
-                with _no_waiting():
+                with _rehearsal():
                     run()
         finally:
             before.wait_stream(stream)  # What runs there still reads the numbers in place.
@@ -243,13 +243,19 @@ class PassRunner:
 
 
 @contextmanager
-def _no_waiting() -> Iterator[None]:
-    """Let whatever waits for the GPU raise an error: a capture that such a thing ends leaves torch's memory in disorder."""
+def _rehearsal() -> Iterator[None]:
+    """Raise an error for what a capture does not allow, which is to wait for the GPU.
+
+    A capture that ends that way leaves torch's memory in disorder for good. Libraries that wait outside of captures alone (as
+    transformers does, to check values) are told that this is one.
+    """
     import torch
 
-    mode = torch.cuda.get_sync_debug_mode()
+    mode, capturing = torch.cuda.get_sync_debug_mode(), torch.cuda.is_current_stream_capturing
     torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.is_current_stream_capturing = lambda: True
     try:
         yield
     finally:
+        torch.cuda.is_current_stream_capturing = capturing
         torch.cuda.set_sync_debug_mode(mode)

@@ -24,7 +24,7 @@ from cotbench.agents.hf.batched_forward import advance, batched_forward, open_po
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass
 from cotbench.agents.hf.block_pool import SPARE_BLOCK, BlockPool, LayerShape, PagedCache, PoolFullError
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
-from cotbench.agents.hf.pass_runner import PassRunner
+from cotbench.agents.hf.pass_runner import PassRunner, _rehearsal
 from cotbench.agents.hf.top_rows import TopRows
 from cotbench.envs import Instructions
 from cotbench.prompting.dialogue import Dialogue
@@ -434,6 +434,19 @@ def test_a_capture_that_lacks_memory_is_tried_again(models: dict[str, Any], monk
     runner.close()
     assert [runner._graph_for(spans, 1) is None for _ in range(2)] == [True, True]
     assert runner.eager_reason == "capturing a CUDA graph failed: OutOfMemoryError: CUDA out of memory"
+
+
+def test_before_a_capture_whatever_waits_for_the_gpu_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    modes = [0]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with pytest.raises(RuntimeError, match="a synchronizing operation"), _rehearsal():
+        assert torch.cuda.is_current_stream_capturing()
+        raise RuntimeError("a synchronizing operation")
+    assert modes == [0, "error", 0] and not torch.cuda.is_current_stream_capturing()
 
 
 def test_the_logits_of_all_graphs_lie_in_one_place(models: dict[str, Any]) -> None:
