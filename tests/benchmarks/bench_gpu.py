@@ -434,9 +434,10 @@ def _drafts(bench: Bench) -> None:
     rates: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as agents:
 
-        def rate(agent: Any, drafts: bool, steps: int) -> float:
+        def rate(agent: Any, drafts: bool, steps: int, seed: int) -> float:
+            # Mostly other tasks each time: a prompt that comes again would be drafted from the answer that it had.
             spec = f"hf:{name}?drafts={str(drafts).lower()}"
-            config = RunConfig(agent=spec, episodes=episodes, max_steps=steps, elicitation=elicitation)
+            config = RunConfig(agent=spec, episodes=episodes, max_steps=steps, elicitation=elicitation, seed=seed)
             out, begun = Path(tempfile.mkdtemp(dir=scratch), "run"), time.perf_counter()
             played = run(config, out=out, agent=agent, progress=False)
             return sum(one.steps for one in played.records) / (time.perf_counter() - begun)
@@ -444,10 +445,10 @@ def _drafts(bench: Bench) -> None:
         try:
             both = {drafts: agents.enter_context(closing(HFAgent(name, drafts=drafts, cache_gb=cache_gb))) for drafts in rates}
             for drafts, agent in both.items():
-                rate(agent, drafts, 1)  # It captures graphs.
-            for _ in range(_ROUNDS):
+                rate(agent, drafts, 1, 0)  # It captures graphs.
+            for number in range(1, _ROUNDS + 1):
                 for drafts, agent in both.items():
-                    rates[drafts].append(rate(agent, drafts, _DRAFTS_STEPS))
+                    rates[drafts].append(rate(agent, drafts, _DRAFTS_STEPS, number))
         finally:  # Also of what was cut.
             for drafts, some in rates.items():
                 if some:
