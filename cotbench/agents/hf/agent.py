@@ -15,7 +15,8 @@ from cotbench.agents.hf.attention import ATTENTION
 from cotbench.agents.hf.attention_probe import cache_policy, try_install_attention
 from cotbench.agents.hf.batched_forward import open_pool
 from cotbench.agents.hf.bundled import SMALL
-from cotbench.agents.hf.engine import Engine, EngineLimits
+from cotbench.agents.hf.engine import Engine
+from cotbench.agents.hf.engine_limits import EngineLimits
 from cotbench.agents.hf.lanes import Key
 from cotbench.agents.hf.pretrained import require_transformers
 from cotbench.agents.hf.sequential_engine import SequentialEngine

@@ -37,13 +37,14 @@ def _query(chrome: Any) -> dict[str, str]:
 
 def _eventually(what: Callable[[], Any], wanted: Any) -> None:
     """A page needs a moment to come."""
-    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 
     until, found = time.monotonic() + 10, None
     while time.monotonic() < until:
         try:
             found = what()
-        except StaleElementReferenceException:
+        except (NoSuchElementException, StaleElementReferenceException):  # One page has gone, the next is on its way.
+            time.sleep(0.02)
             continue
         if found == wanted:
             return

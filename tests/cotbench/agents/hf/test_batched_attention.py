@@ -254,9 +254,9 @@ def test_a_live_model_has_the_memory_that_is_free_by_now(
     agent = HFAgent.from_model(model, tiny_models.tokenizer(), attn="batched", cache_gb=cache_gb)
     engine: Any = agent._engine
     for budget in (200 * 10**6, 20 * 10**6) if cache_gb is None else (10**7, 10**7):
-        assert engine._limits.cache_bytes == budget
+        assert engine._memory.cache_bytes == budget
         assert engine._pool._budget == budget // engine._pool.block_bytes + 1  # The spare block.
-        if engine._limits.cache_bytes != 20 * 10**6:
+        if engine._memory.cache_bytes != 20 * 10**6:
             agent.clear_cache()
 
 

@@ -125,7 +125,7 @@ def test_on_a_gpu_both_share_what_is_free_once_both_are_loaded(
     monkeypatch.setattr("cotbench.agents.hf.frodo_agent._free_gpu_gb", free)
     both = FrodoAgent(str(models), **options)
     for agent in (both._writer, both._answerer):
-        assert isinstance(agent._engine, Engine) and agent._engine._limits.cache_bytes == each
+        assert isinstance(agent._engine, Engine) and agent._engine._memory.cache_bytes == each
     requests = queries(COLD, ("cot",))
     assert content(both.decide(requests)) == content(FrodoAgent(str(models), cache_gb=1).decide(requests))
 

@@ -37,7 +37,7 @@ def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
     agent.decide([state(2, "cot", episode=name) for name in "abc"])
     engine: Any = agent._engine
     lane = engine._lanes[("b", 0, "")].nbytes
-    engine._limits = replace(engine._limits, cache_bytes=int(5.5 * lane))
+    engine._memory.cache_bytes = int(5.5 * lane)
     agent.decide([state(2, "prompt", episode="a"), state(2, "prompt", episode="d"), state(2, "prompt", episode="e")])
     assert [name for name, *_ in engine._lanes] == ["a", "d", "e"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def test_answers_are_the_same_where_the_memory_of_the_budget_is_not_there(
     monkeypatch.setattr(engine, "_begin_some_again", lambda: begun_again.append(1) or begin_again())
     assert [_answers(agent, queries) for queries in rounds] == expected
     assert begun_again and engine._pool.nbytes <= blocks * engine._pool.block_bytes
-    assert engine._limits.cache_bytes <= engine._pool.nbytes
+    assert engine._memory.cache_bytes <= engine._pool.nbytes
 
 
 def test_a_query_that_fits_nowhere_fails_alone(agent: HFAgent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +211,7 @@ def test_a_thousand_episodes_in_little_memory(agent: HFAgent, monkeypatch: pytes
     expected = _answers(agent, [state(1, "prompt", short, str(number)) for number in (0, 1)])
     agent.clear_cache()
     engine: Any = agent._engine
-    engine._limits = replace(engine._limits, cache_bytes=4 * 10**9)
+    engine._memory.cache_bytes = 4 * 10**9
     engine._pool.limit(4 * 10**9)
     _has_blocks(monkeypatch, 16)
     found = _answers(agent, [state(1, "prompt", short, str(number)) for number in range(1100)])
@@ -236,7 +235,7 @@ def test_what_an_exception_interrupts_is_not_left_for_the_next_call(agent: HFAge
         agent.decide([state(0, "prompt", episode="c"), state(3, "cot", episode="d")])
     assert _answers(agent, queries) == expected and engine.idle
     steps.clear()
-    monkeypatch.setattr(engine, "_spans", lambda: 1 / 0)
+    monkeypatch.setattr("cotbench.agents.hf.engine.next_spans", lambda lanes, limits: 1 / 0)
     assert all(decision.error for decision in decide_or_errors(agent, queries))
 
 
@@ -262,10 +261,10 @@ def test_one_shortage_does_not_bound_the_caches_for_good(folder: Path, monkeypat
 
     _with_pass(agent, monkeypatch, make)
     assert _answers(agent, queries) == expected and not failures
-    assert engine._limits.cache_bytes >= held
+    assert engine._memory.cache_bytes >= held
     agent.clear_cache()
     failures.append(True)
-    assert _answers(agent, queries) == expected and engine._limits.cache_bytes >= held
+    assert _answers(agent, queries) == expected and engine._memory.cache_bytes >= held
     agent.close()
 
 
@@ -293,9 +292,9 @@ def test_random_shortages_change_no_answer(folder: Path, monkeypatch: pytest.Mon
     plenty, agent = _open(folder, attn), _open(folder, attn)
     asked = Elicitation(trace_tokens=draw.choice([6, 12, 40]), action_tokens=8, temperature=draw.choice([0.0, 1.0]))
     engine: Any = agent._engine
-    engine._limits = replace(engine._limits, cache_bytes=draw.choice([10**8, 600_000, 1_500_000]))
+    engine._memory.cache_bytes = draw.choice([10**8, 600_000, 1_500_000])
     if engine._pool is not None:
-        engine._pool.limit(engine._limits.cache_bytes)
+        engine._pool.limit(engine._memory.cache_bytes)
     rounds = [_random_queries(draw, turn, asked) for turn in range(2)]
     expected = [plenty.decide(queries) for queries in rounds]
     _has_blocks(monkeypatch, draw.choice([10**6, 12, 20, 45]))
