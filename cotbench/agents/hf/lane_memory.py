@@ -1,4 +1,4 @@
-"""Which lanes may hold keys and values. Invariant: together they hold no more than the budget, but for one lane that needs more by
+"""Which lanes may hold keys and values. Invariant: together they hold no more than the budget, but for one that needs more by
 itself; what is dropped belongs to lanes that nobody uses, or to queries that begin again.
 """
 
