@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.baselines.training.branch_loss import Figures
-from cotbench.baselines.training.transfer import moved
+from cotbench.baselines.training.transfer import to_device
 
 
 def hinge(right: Any, crossed: Any, margin: float) -> Any:
@@ -53,8 +53,8 @@ class AnswererLoss:
         """See `GroupLoss`."""
         right, counterfactual, crossed = logprobs.unbind(1)
         compared = supervised[:, 2]
-        rows = moved(compared.nonzero()[:, 0], logprobs.device)  # Found on the CPU: a GPU would be waited for.
-        hinges = hinge(right, crossed, self.margin) * moved(compared, logprobs.device)
+        rows = to_device(compared.nonzero()[:, 0], logprobs.device)  # Found on the CPU: a GPU would be waited for.
+        hinges = hinge(right, crossed, self.margin) * to_device(compared, logprobs.device)
         loss = -right - self.counterfactual_weight * counterfactual + self.hinge_weight * hinges
         figures = {
             "right_logprob": right[rows],

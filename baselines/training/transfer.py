@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def moved(host: Any, device: Any) -> Any:
+def to_device(host: Any, device: Any) -> Any:
     """Return a tensor on a device; to a GPU one asynchronous copy is made.
 
     Args:
@@ -32,4 +32,4 @@ def device_tensor(values: Sequence[float], device: Any, dtype: Any = None) -> An
     """
     import torch
 
-    return moved(torch.tensor(values, dtype=dtype), device)
+    return to_device(torch.tensor(values, dtype=dtype), device)

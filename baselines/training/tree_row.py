@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.baselines.training.packing import Packed
-from cotbench.baselines.training.transfer import moved
+from cotbench.baselines.training.transfer import to_device
 
 BLOCK = 128
 """Queries and keys of one block of FlexAttention's masks; rows are padded to a multiple of it."""
@@ -70,7 +70,7 @@ def tree_row(packed: Packed, device: Any, length: int) -> TreeRow:
     rest = numbers[_TENSORS * length :].reshape(3, counted)
     rest[0], rest[1] = packed.source, packed.target
     rest[2] = np.asarray(packed.weight, dtype=np.float32).view(np.int32)
-    found = moved(torch.from_numpy(numbers), device)
+    found = to_device(torch.from_numpy(numbers), device)
     by_token, by_target = found[: _TENSORS * length].view(_TENSORS, length), found[_TENSORS * length :].view(3, counted)
     ids, positions = by_token[:2].long().unsqueeze(1)
     source, target = by_target[:2].long()

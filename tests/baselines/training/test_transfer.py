@@ -14,7 +14,7 @@ pytestmark = needs_hf
 
 from cotbench.baselines.training.packing import pack
 from cotbench.baselines.training.sequence_tree import Branch, Tree
-from cotbench.baselines.training.transfer import device_tensor, moved
+from cotbench.baselines.training.transfer import device_tensor, to_device
 
 
 def test_a_copy_to_a_gpu_is_pinned_and_asynchronous(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_a_copy_to_a_gpu_is_pinned_and_asynchronous(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     monkeypatch.setattr(torch.Tensor, "to", copied)
     for device in ("cuda", torch.device("cuda:0")):
-        assert moved(torch.ones(2), device).tolist() == [1, 1]
+        assert to_device(torch.ones(2), device).tolist() == [1, 1]
         assert calls == [("pinned",), (device, True)]
         calls.clear()
     assert device_tensor([1.5, 2.0], "cpu", torch.float64).dtype == torch.float64 and calls == [("cpu", True)]
