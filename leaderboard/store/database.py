@@ -5,6 +5,8 @@ not at all; what a database says of its own failures comes out as `StoreError` i
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,8 @@ from cotbench.leaderboard.store import migrations
 
 _WAIT = 60
 """Seconds to wait for another writer."""
+_PAUSE = 0.02
+"""Seconds between two attempts at what SQLite does not wait for."""
 _WRITING = "cotbench_writing"
 _LOCK_FAILURES = ("database is locked", "locking protocol", "disk I/O error")
 _NO_LOCK = "; another process writes to it, or its file system has no locks: put --db on a local disk, or use PostgreSQL"
@@ -129,8 +133,18 @@ def _url(where: str | Path) -> sql.URL:
 def _prepare(connection: Any, record: Any) -> None:
     """Set up a new connection to SQLite: transactions are begun here, readers and a writer do not wait for each other."""
     connection.isolation_level = None
-    for setting in (f"busy_timeout = {_WAIT * 1000}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for setting in (f"busy_timeout = {_WAIT * 1000}", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
+    until = time.monotonic() + _WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # The first ones that open a new file get in each other's way, and SQLite does not wait for this by itself.
+            if "database is locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
 
 
 def _begin(connection: sql.Connection) -> None:
