@@ -102,10 +102,10 @@ class Bench:
     def data(self) -> Any:
         return episodes(40 if self.tiny else 260, self.vocabulary, scale=0.1 if self.tiny else 1.0)
 
-    def dataset(self, made: Any, unit: Any) -> PackedDataset:
-        steps = steps_of(made, unit, batch=self.batch(unit), tokens=self.tokens, epochs=4)
-        masks = Masks.of(MaskConfig(mask_fraction=0.0), [example for episode in made for example in episode])
-        return PackedDataset(steps, trees_of_examples(made, masks))
+    def dataset(self, episodes: Any, unit: Any) -> PackedDataset:
+        steps = steps_of(episodes, unit, batch=self.batch(unit), tokens=self.tokens, epochs=4)
+        masks = Masks.of(MaskConfig(mask_fraction=0.0), [example for episode in episodes for example in episode])
+        return PackedDataset(steps, trees_of_examples(episodes, masks))
 
     def mixed(self) -> Any:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -143,10 +143,10 @@ def _until(deadline: float) -> Callable[[], Any]:
 
 
 def ours(bench: Bench, unit: str, deadline: float) -> None:
-    made = bench.data()
+    episodes = bench.data()
     trainable = make_trainable(bench.model(), tiny_models.tokenizer(), {}, flex=True)
     assert isinstance(trainable.losses, TreeLosses), trainable.description
-    dataset = bench.dataset(made, unit)
+    dataset = bench.dataset(episodes, unit)
     options = TrainingOptions(learning_rate=1e-5, logging_steps=2)
     args = loop.trainer_arguments(options, bench.scratch / unit, trainable.model)
     begun = bench.wait()
@@ -179,10 +179,10 @@ def ours(bench: Bench, unit: str, deadline: float) -> None:
     )
 
 
-def _decision_rows(made: Any, length: int, count: int) -> list[tuple[list[int], list[int], list[int]]]:
+def _decision_rows(episodes: Any, length: int, count: int) -> list[tuple[list[int], list[int], list[int]]]:
     """First-fit packing of decisions into rows: ids, labels (-100 on prompts), positions."""
     rows: list[tuple[list[int], list[int], list[int]]] = []
-    for example in [example for episode in made for example in episode]:
+    for example in [example for episode in episodes for example in episode]:
         row = next((one for one in rows[-8:] if len(one[0]) + len(example.ids) <= length), None)
         if row is None:
             if len(rows) == count:
@@ -202,11 +202,11 @@ def with_trl(bench: Bench, deadline: float) -> None:
     from trl import SFTConfig, SFTTrainer
 
     datasets.disable_progress_bars()
-    made = bench.data()
+    episodes = bench.data()
     length = 256 if bench.tiny else 4096
     rows = [
         {"input_ids": list(one.ids), "labels": [-100] * len(one.prompt) + list(one.answer)}
-        for episode in made
+        for episode in episodes
         for one in episode
     ]
     seen: list[tuple[float, int, int]] = []

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cotbench.agents.hf.kv_cache import BLOCK
+from cotbench.agents.hf.pretrained import is_out_of_memory
 
 _FIRST_SHARE = 8
 """A pool begins with this fraction of its budget, and grows to all of it as blocks are needed."""
@@ -30,9 +31,6 @@ _LARGEST_HEAD = 256
 
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 """Number formats that the attention kernel knows."""
-
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Signs of missing memory in errors of torch that have no type of their own: on a CPU, of the driver, of cuBLAS."""
 
 SPARE_BLOCK = 0
 """The block that rows without a sequence (a filled-up batch) write to; no cache holds it."""
@@ -169,8 +167,8 @@ class BlockPool:
                 # Zeros: a masked key or value must not be NaN.
                 tensor = torch.zeros((blocks * BLOCK, shape.heads, size), dtype=self.dtype, device=self.device)
                 if old is not None:
-                    kept = min(self._blocks, blocks) * BLOCK
-                    tensor[:kept] = old[place][:kept]
+                    slots = min(self._blocks, blocks) * BLOCK
+                    tensor[:slots] = old[place][:slots]
                 pair.append(tensor)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -206,15 +204,6 @@ class BlockPool:
 
             with suppress(RuntimeError):  # torch refuses for ever after a capture that failed.
                 torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device, or the machine, has no memory left."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 class PagedCache:

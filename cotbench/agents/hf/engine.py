@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.hf.attention import TokenSpan, forward
-from cotbench.agents.hf.block_pool import BlockPool, PoolFullError, is_out_of_memory
+from cotbench.agents.hf.block_pool import BlockPool, PoolFullError
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.engine_limits import EngineLimits
 from cotbench.agents.hf.lane_memory import LaneMemory
@@ -23,6 +23,7 @@ from cotbench.agents.hf.lanes import Branch, Key, Lane, LaneKey, continues_promp
 from cotbench.agents.hf.logit_rows import ChosenLogitRows, LogitRows, PlainLogitRows
 from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.agents.hf.pass_spans import PassSpan, logit_count, next_spans, spans_after, token_count, wanted_spans
+from cotbench.agents.hf.pretrained import is_out_of_memory
 from cotbench.agents.hf.prompt_lookup import PromptLookup
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids

@@ -87,16 +87,16 @@ class LaneMemory:
         first, *others = [lane for lane in self.lanes.values() if lane.running]
         holding = [lane for lane in others if lane.held_bytes]
         leaving = {id(lane) for lane in others if not lane.held_bytes} | {id(lane) for lane in holding[-1:]}
-        kept = {id(lane): [] if id(lane) in leaving else lane.running for lane in (first, *others)}
+        rest = {id(lane): [] if id(lane) in leaving else lane.running for lane in (first, *others)}
         if not leaving:
-            kept[id(first)] = first.running[: (len(first.running) + 1) // 2]
-        withdrawn = [branch for lane in (first, *others) for branch in lane.running if branch not in kept[id(lane)]]
+            rest[id(first)] = first.running[: (len(first.running) + 1) // 2]
+        withdrawn = [branch for lane in (first, *others) for branch in lane.running if branch not in rest[id(lane)]]
         if withdrawn:
             self._take_no_more()
         for lane in (first, *others):
-            if len(kept[id(lane)]) < len(lane.running):
-                lane.reserved_bytes = self._bytes_for(lane.running[0], kept[id(lane)])
-                lane.running = kept[id(lane)]
+            if len(rest[id(lane)]) < len(lane.running):
+                lane.reserved_bytes = self._bytes_for(lane.running[0], rest[id(lane)])
+                lane.running = rest[id(lane)]
                 self.forget(lane)
         for branch in withdrawn:
             branch.cache.free()

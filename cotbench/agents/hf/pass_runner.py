@@ -27,9 +27,9 @@ from cotbench.agents.hf.batched_forward import (
     with_candidates,
 )
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, pack_pass, split_count, tile_rows_for
-from cotbench.agents.hf.block_pool import BlockPool, is_out_of_memory
+from cotbench.agents.hf.block_pool import BlockPool
 from cotbench.agents.hf.compiled_layers import CompiledLayers, decoder_layers
-from cotbench.agents.hf.pretrained import first_line
+from cotbench.agents.hf.pretrained import first_line, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class PassRunner:
 
         def run() -> tuple[Any, Any]:
             with nullcontext() if self._compiled is None else self._compiled.applied():
-                logits = self._kept(run_pass(self._model, meta))
+                logits = self._shared_logits(run_pass(self._model, meta))
             return logits, choose_rows(logits, meta.targets)
 
         # Graphs share their memory if they are captured on one stream; torch's own would be of the device that captured first.
@@ -230,16 +230,16 @@ class PassRunner:
         self._memory = self._memory or graph.pool()
         return _Graph(graph, logits, chosen)
 
-    def _kept(self, logits: Any) -> Any:
+    def _shared_logits(self, logits: Any) -> Any:
         """Return a copy of a pass's logits where those of all graphs lie: each of its own would take a gigabyte together."""
         import torch
 
         rows = _LOGIT_ROWS if len(logits) <= _LOGIT_ROWS else _SIZES[-1]
         if rows not in self._logits:
             self._logits[rows] = torch.empty((rows, logits.shape[1]), dtype=logits.dtype, device=logits.device)
-        kept = self._logits[rows][: len(logits)]
-        kept.copy_(logits)
-        return kept
+        part = self._logits[rows][: len(logits)]
+        part.copy_(logits)
+        return part
 
 
 @contextmanager

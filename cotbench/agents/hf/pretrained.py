@@ -23,6 +23,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
 """Marks of torch's and safetensors' errors on a full disk."""
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Signs of missing memory in errors of torch that have no type of their own: on a CPU, of the driver, of cuBLAS."""
+
 _T = TypeVar("_T")
 
 
@@ -137,6 +140,15 @@ def first_line(error: Exception) -> str:
 def is_disk_full(error: Exception) -> bool:
     """Return whether an error means that the disk takes no more; torch and safetensors do not raise an OSError then."""
     return getattr(error, "errno", None) in _FULL or any(sign in str(error) for sign in _FULL_SAYS)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device, or the machine, has no memory left."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def quiet(transformers: Any) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.agents.decisions import error_decision
-from cotbench.agents.hf.block_pool import is_out_of_memory
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.lanes import Key
+from cotbench.agents.hf.pretrained import is_out_of_memory
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids
 from cotbench.prompting.generation import Generation, GenerationRequest, answer_program

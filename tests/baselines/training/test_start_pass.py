@@ -103,9 +103,9 @@ def test_kernels_are_tried_forward_and_backward(
     assert all(one.grad is None for one in trainable.model.parameters())
 
 
-def test_kernels_that_work_are_kept(trainable: TrainableModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_kernels_that_work_stay(trainable: TrainableModel, caplog: pytest.LogCaptureFixture) -> None:
     install_tree_attention(trainable.model)
-    trainable.losses = kept = TreeLosses(dense=True)
+    trainable.losses = original = TreeLosses(dense=True)
     try_kernels(trainable, "auto")
-    assert trainable.losses is kept and not caplog.records
+    assert trainable.losses is original and not caplog.records
     assert all(one.grad is None for one in trainable.model.parameters())

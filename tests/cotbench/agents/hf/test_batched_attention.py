@@ -454,9 +454,9 @@ def test_the_logits_of_all_graphs_lie_in_one_place(models: dict[str, Any]) -> No
 
     runner = PassRunner(models["llama"], open_pool(models["llama"], 10**6))
     few, more, many = (torch.randn(rows, 7) for rows in (3, 128, 129))
-    kept = [runner._kept(logits) for logits in (few, more, many)]
-    assert [torch.equal(one, other) for one, other in zip(kept, (few, more, many), strict=True)] == [False, True, True]
-    assert kept[0].data_ptr() == kept[1].data_ptr() != kept[2].data_ptr() and torch.equal(kept[0], more[:3])
+    copies = [runner._shared_logits(logits) for logits in (few, more, many)]
+    assert [torch.equal(one, other) for one, other in zip(copies, (few, more, many), strict=True)] == [False, True, True]
+    assert copies[0].data_ptr() == copies[1].data_ptr() != copies[2].data_ptr() and torch.equal(copies[0], more[:3])
 
 
 def test_a_model_on_several_devices_has_no_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,9 +75,9 @@ def _with_pass(agent: HFAgent, monkeypatch: pytest.MonkeyPatch, make: Callable[[
     engine: Any = agent._engine
     if engine.runner is None:
         forward = module.forward
-        made = make(lambda spans: forward(engine._model, spans))
+        replacement = make(lambda spans: forward(engine._model, spans))
         monkeypatch.setattr(
-            module, "forward", lambda model, spans: made(spans) if model is engine._model else forward(model, spans)
+            module, "forward", lambda model, spans: replacement(spans) if model is engine._model else forward(model, spans)
         )
     else:
         monkeypatch.setattr(engine.runner, "compute", make(engine.runner.compute))
@@ -131,8 +131,8 @@ def test_a_prompt_too_large_for_a_pass_is_computed_in_parts(
 def test_answers_are_the_same_where_the_memory_of_the_budget_is_not_there(
     agent: HFAgent, monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
-    asked = Elicitation(trace_tokens=24, action_tokens=8, temperature=temperature)
-    rounds = [[state(turn, mode, asked, str(name)) for name in range(6) for mode in MODES] for turn in range(4)]
+    elicitation = Elicitation(trace_tokens=24, action_tokens=8, temperature=temperature)
+    rounds = [[state(turn, mode, elicitation, str(name)) for name in range(6) for mode in MODES] for turn in range(4)]
     expected = [_near(_answers(agent, queries)) for queries in rounds]
     agent.clear_cache()
     engine: Any = agent._engine
@@ -290,12 +290,12 @@ def test_random_shortages_change_no_answer(folder: Path, monkeypatch: pytest.Mon
 
     draw = random.Random(seed)
     plenty, agent = _open(folder, attn), _open(folder, attn)
-    asked = Elicitation(trace_tokens=draw.choice([6, 12, 40]), action_tokens=8, temperature=draw.choice([0.0, 1.0]))
+    elicitation = Elicitation(trace_tokens=draw.choice([6, 12, 40]), action_tokens=8, temperature=draw.choice([0.0, 1.0]))
     engine: Any = agent._engine
     engine._memory.cache_bytes = draw.choice([10**8, 600_000, 1_500_000])
     if engine._pool is not None:
         engine._pool.limit(engine._memory.cache_bytes)
-    rounds = [_random_queries(draw, turn, asked) for turn in range(2)]
+    rounds = [_random_queries(draw, turn, elicitation) for turn in range(2)]
     expected = [plenty.decide(queries) for queries in rounds]
     _has_blocks(monkeypatch, draw.choice([10**6, 12, 20, 45]))
     most, chance = draw.choice([10**6, 70, 120, 200]), draw.choice([0.0, 0.05, 0.2])
@@ -331,13 +331,13 @@ def test_random_shortages_change_no_answer(folder: Path, monkeypatch: pytest.Mon
     agent.close()
 
 
-def _random_queries(draw: random.Random, turn: int, asked: Elicitation) -> list[Query]:
+def _random_queries(draw: random.Random, turn: int, elicitation: Elicitation) -> list[Query]:
     queries = []
     for name in "abcde"[: draw.randint(1, 5)]:
         for _ in range(draw.randint(1, 3)):
             mode = draw.choice(MODES)
             given = {"given_action": "go to desk 1"} if draw.random() < 0.2 else {}
             trace = {"given_trace": "look at it"} if mode == "cot" and draw.random() < 0.2 else {}
-            queries.append(state(turn + draw.randint(0, 2), mode, asked, name, seed=draw.randint(0, 3), **given, **trace))
+            queries.append(state(turn + draw.randint(0, 2), mode, elicitation, name, seed=draw.randint(0, 3), **given, **trace))
     draw.shuffle(queries)
     return queries
