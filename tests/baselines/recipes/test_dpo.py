@@ -18,12 +18,12 @@ from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.preference_pair import PreferencePair, write_pairs
 from cotbench.baselines.recipes.dpo import DPO, DPO_PLUS, group_pairs, masked_identical, pair_steps, train
 from cotbench.baselines.recipes.dpo_config import DPOConfig
-from cotbench.baselines.training.loss import TreeLosses
 from cotbench.baselines.training.masks import Masks
 from cotbench.baselines.training.pair_rows import PairDataset
 from cotbench.baselines.training.recipe_card import TrainingResult
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import UsageError
+from tests.baselines.broken_kernels import break_kernels
 from tests.baselines.preference_pairs import pairs_of
 
 FAST: dict[str, Any] = {
@@ -225,18 +225,9 @@ def test_passes_before_the_training_do_without_a_compiler_that_fails(
 
     from cotbench.baselines.recipes import dpo as recipe
 
-    class Broken(TreeLosses):
-        def __call__(self, *_: Any) -> Any:
-            raise RuntimeError("no kernel for this card")
-
-    def load(config: DPOConfig) -> Any:
-        trainable = load_start(config)
-        trainable.losses = Broken()
-        return trainable
-
     options = {"mask_fraction": 0.5, "mask_select": select, "max_steps": 2}
-    whole, load_start = dpo("whole", **options), recipe.load_start
-    monkeypatch.setattr(recipe, "load_start", load)
+    whole = dpo("whole", **options)
+    break_kernels(recipe, monkeypatch)
     one, other = weights_of(whole.folder), weights_of(dpo("broken", **options).folder)
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -21,13 +21,13 @@ from cotbench.baselines.recipes.frodo import COUNTERFACTUALS, train
 from cotbench.baselines.recipes.frodo_config import FrodoConfig
 from cotbench.baselines.recipes.frodo_examples import FrodoData, answerer_weights, frodo_data, writer_weights
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.loss import TreeLosses
 from cotbench.baselines.training.masks import Masks
 from cotbench.baselines.training.model import TrainableModel, load_trainable
 from cotbench.baselines.training.recipe_card import TrainingResult
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
+from tests.baselines.broken_kernels import break_kernels
 from tests.baselines.conftest import ENV
 
 FAST: dict[str, Any] = {
@@ -192,22 +192,13 @@ def test_the_writers_reference_is_computed_as_it_is_trained_and_without_a_compil
     from cotbench.baselines.recipes import frodo as recipe
     from cotbench.baselines.training import start_pass
 
-    class Broken(TreeLosses):
-        def __call__(self, *_: Any) -> Any:
-            raise RuntimeError("no kernel for this card")
-
-    def load(config: FrodoConfig) -> TrainableModel:
-        trainable: TrainableModel = load_start(config)
-        trainable.losses = Broken()
-        return trainable
-
     def measured(*given: Any, **named: Any) -> Any:
         mixed.append(torch.is_autocast_enabled("cpu"))
         return branch_logprobs(*given, **named)
 
     mixed: list[bool] = []
-    load_start, branch_logprobs = recipe.load_start, recipe.branch_logprobs
-    monkeypatch.setattr(recipe, "load_start", load)
+    branch_logprobs = recipe.branch_logprobs
+    break_kernels(recipe, monkeypatch)
     monkeypatch.setattr(recipe, "branch_logprobs", measured)
     monkeypatch.setattr(start_pass, "mixes_precision", lambda dtype, device: dtype == "auto")
     frodo("out", max_steps=1, checkpoints=(1.0,), mask_fraction=0.5, mask_select="likely")

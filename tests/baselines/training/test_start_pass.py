@@ -17,13 +17,7 @@ from cotbench.baselines.training.model import TrainableModel, load_trainable
 from cotbench.baselines.training.start_pass import start_pass, try_kernels
 from cotbench.baselines.training.token_logprobs import TokenRow, token_logprobs
 from cotbench.baselines.training.tree_attention import install_tree_attention
-
-
-class Broken(TreeLosses):
-    """Losses of a card whose compiler fails."""
-
-    def __call__(self, model: Any, packed: Any, device: Any = "cpu") -> tuple[Any, Any]:
-        raise RuntimeError("no kernel for this card")
+from tests.baselines.broken_kernels import REASON, BrokenLosses
 
 
 @pytest.fixture
@@ -40,9 +34,9 @@ def test_what_the_compiler_cannot_do_is_computed_without_it(
         return list(token_logprobs(trainable.model, rows, compute=compute).tolist())
 
     expected = start_pass(trainable, measure)
-    trainable.losses = Broken()
+    trainable.losses = BrokenLosses()
     assert start_pass(trainable, measure) == pytest.approx(expected, abs=1e-6)
-    assert "sequence by sequence: RuntimeError: no kernel for this card" in caplog.text
+    assert f"sequence by sequence: RuntimeError: {REASON}" in caplog.text
     assert trainable.losses is losses, "the training does not try it again"
 
 
@@ -52,7 +46,7 @@ def test_other_failures_are_raised(trainable: TrainableModel, error: Any) -> Non
 
     raised = torch.OutOfMemoryError if error == "memory" else error
     if error == "memory":
-        trainable.losses = Broken()
+        trainable.losses = BrokenLosses()
 
     def measure(compute: Losses) -> None:
         raise raised("too much")
@@ -93,7 +87,7 @@ class BrokenBackward(TreeLosses):
         return Failing.apply(nll), weights
 
 
-@pytest.mark.parametrize("broken", [Broken(), BrokenBackward()], ids=["forward", "backward"])
+@pytest.mark.parametrize("broken", [BrokenLosses(), BrokenBackward()], ids=["forward", "backward"])
 def test_kernels_are_tried_forward_and_backward(
     broken: TreeLosses, trainable: TrainableModel, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,7 @@ from cotbench.prompting.query import derive_seed
 from cotbench.recipes import recipe_named
 from cotbench.runs.episode import Episode
 from cotbench.study.folder import checkpoint
+from tests.baselines.broken_kernels import REASON, break_kernels
 from tests.baselines.conftest import ENV
 
 SMALL = {
@@ -306,23 +307,12 @@ def test_a_card_that_the_compiler_does_not_know_trains_all_the_same(
 ) -> None:
     """Model, reference and engine have the attention that needs no compiler, with the result of a training that begins so."""
     from cotbench.baselines.recipes.grpo import recipe
-    from cotbench.baselines.training.loss import TreeLosses
-
-    class Broken(TreeLosses):
-        def __call__(self, *_: Any) -> Any:
-            raise RuntimeError("no kernel for this card")
-
-    def load(config: Any) -> Any:
-        trainable = load_start(config)
-        trainable.losses = Broken()
-        return trainable
 
     config = _config(learners["qwen"], updates=1, checkpoints=(1.0,))
     train(config, tmp_path / "usual")
-    load_start = recipe.load_start
-    monkeypatch.setattr(recipe, "load_start", load)
+    break_kernels(recipe, monkeypatch)
     train(config, tmp_path / "o")
-    assert "sequence by sequence: RuntimeError: no kernel for this card" in caplog.text
+    assert f"sequence by sequence: RuntimeError: {REASON}" in caplog.text
     assert _weights(tmp_path / "o") == _weights(tmp_path / "usual")
 
 
